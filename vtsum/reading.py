@@ -214,6 +214,11 @@ def as_said(value: Any, most: int = 80) -> str:
     return said[:most]
 
 
+def said_of(values: Mapping[str, Any], name: str, most: int = 80) -> str:
+    """`as_said` of what an object has of this name, "none" where it has none."""
+    return as_said(values[name], most) if name in values else "none"
+
+
 def whole_numbers(arrays: Mapping[str, Any], name: str, count: int) -> list[int]:
     """The `count` whole numbers that an array of a file holds.
 

@@ -139,7 +139,7 @@ def test_other_folders_are_refused(films, tmp_path, numbers):
     with pytest.raises(VTSumError, match="with feature files and no manifest"):
         extract([films], tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(VTSumError, match="must be 'vtsum-features/1', got None"):
+    with pytest.raises(VTSumError, match="must be 'vtsum-features/1', got none"):
         extract([films], tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "vtsum-synthetic/1"}')
     with pytest.raises(VTSumError, match="must be 'vtsum-features/1', got 'vtsum-synthetic/1'"):

@@ -202,7 +202,7 @@ def test_nonsense_in_a_marker_is_told(
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("[" * 100_000, "levels"), ("{}", "must have a step, got None"), ('{"step": NaN}', "not finite")],
+    [("[" * 100_000, "levels"), ("{}", "must have a step, got none"), ('{"step": NaN}', "not finite")],
 )
 def test_nonsense_among_the_measures_is_told(line: str, message: str, data: Path, plain: Path, tmp_path: Path) -> None:
     run = copy(plain, tmp_path)

@@ -209,7 +209,7 @@ def test_a_configuration_that_says_nothing_of_the_model_is_refused(hub, tmp_path
     (model / "config.json").write_text('{"format": "vtsum-model/1"}')
     done = push(hub, tmp_path, str(model), "me/mine")
     assert done.returncode == 2
-    assert done.stderr == f"vtsum: push: model of {model / 'config.json'} must be an object, got None\n"
+    assert done.stderr == f"vtsum: push: model of {model / 'config.json'} must be an object, got none\n"
     assert not hub.tokens
 
 

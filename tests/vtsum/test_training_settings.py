@@ -133,7 +133,7 @@ def test_mistakes_on_the_command_line_are_named(words, message):
         ('seed: 1\noutput_dir: "a\\0b"', "line 2: must be text, got a NUL or half a surrogate pair"),
         ("model: [1]", "model of {} must hold settings by name, got a list"),
         ("model:\n  text: 5", "model.text of {} must hold settings by name, got 5"),
-        ("model:", "model of {} must hold settings by name, got None"),
+        ("model:", "model of {} must hold settings by name, got null"),
         ("seed: [1]", "seed of {} must be one value, got a list"),
         ("seed: 1\nseed: 2", "line 2: must set seed once, got it again"),
         ("model: {width: 8, width: 16}", "must set width once, got it again"),

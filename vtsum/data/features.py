@@ -24,7 +24,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, make_folder, spot, unfinished, write_text
-from vtsum.reading import as_said, field, of_kind, quoted, read_json
+from vtsum.reading import field, of_kind, quoted, read_json, said_of
 from vtsum.shown import reason
 
 if TYPE_CHECKING:
@@ -244,9 +244,7 @@ class FeatureFolder:
         found = read_json(path, dict, "extract")
         try:
             if found.get("format") != FORMAT:
-                raise VTSumError(
-                    f"extract: format of {path} must be {FORMAT!r}, got {as_said(found.get('format'), 60)}"
-                )
+                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {said_of(found, 'format')}")
             digest, fps = field(found, "weights_sha256", str), field(found, "fps", float)
             if digest != self._head["weights_sha256"]:
                 raise VTSumError(

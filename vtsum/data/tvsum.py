@@ -20,7 +20,7 @@ from vtsum.data.feature_files import check_id
 from vtsum.data.h5_file import H5Group, opened
 from vtsum.data.rules import HIGHEST, LONGEST
 from vtsum.errors import VTSumError
-from vtsum.reading import as_said, named, read_json
+from vtsum.reading import as_said, named, read_json, said_of
 from vtsum.yaml_file import read_yaml
 
 MOST_WORK = 3 * 10**8
@@ -275,9 +275,7 @@ def _caption(entry: Any, where: str) -> Caption:
     for name in ("start_mmss", "end_mmss"):
         match = _MMSS.fullmatch(str(entry.get(name)))
         if match is None:
-            raise VTSumError(
-                f"load_captions: {where}: {name} must be mm:ss, got {as_said(entry[name]) if name in entry else 'none'}"
-            )
+            raise VTSumError(f"load_captions: {where}: {name} must be mm:ss, got {said_of(entry, name)}")
         times.append(60.0 * int(match[1]) + int(match[2]))
     if times[1] < times[0]:
         raise VTSumError(f"load_captions: {where}: end must not be before start, got {times[0]:g} to {times[1]:g} s")

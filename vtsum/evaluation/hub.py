@@ -20,7 +20,7 @@ from vtsum.model.checkpoint import CONFIG, DECODER, FORMAT, VOCABULARY, WEIGHTS
 from vtsum.model.files import read_safetensors
 from vtsum.model.hub_names import guard
 from vtsum.model.tokenizer import check_words
-from vtsum.reading import read_json
+from vtsum.reading import read_json, said_of
 
 CARD = "README.md"
 _FILES = (CONFIG, WEIGHTS, VOCABULARY)
@@ -46,9 +46,9 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     check_no_links("push", *([folder] if folder != Path(model) else []), *(folder / file for file in _FILES))
     config = read_json(folder / CONFIG, dict, "push")
     if config.get("format") != FORMAT:
-        raise VTSumError(f"push: {folder} must be a model of VTSum's ({FORMAT}), got {config.get('format')!r:.80}")
+        raise VTSumError(f"push: {folder} must be a model of VTSum's ({FORMAT}), got {said_of(config, 'format')}")
     if not isinstance(config.get("model"), dict):
-        raise VTSumError(f"push: model of {folder / CONFIG} must be an object, got {config.get('model')!r:.80}")
+        raise VTSumError(f"push: model of {folder / CONFIG} must be an object, got {said_of(config, 'model')}")
     weights = read_safetensors(folder / WEIGHTS, "push")
     words = any(name.startswith(DECODER) for name in weights)  # without them, nobody could load what was uploaded
     if words or os.path.lexists(folder / VOCABULARY):

@@ -23,7 +23,7 @@ from vtsum.evaluation.captions import ORDER
 from vtsum.evaluation.java import COUNTS
 from vtsum.evaluation.videoxum_scores import COUNTED, MAX_RESAMPLES, MEASURES, values_of
 from vtsum.files import check_regular, make_folder, write_text
-from vtsum.reading import as_said, parse_json, read_file, read_json
+from vtsum.reading import parse_json, read_file, read_json, said_of
 from vtsum.shown import cleaned, reason
 
 FORMAT = "vtsum-evaluation/1"
@@ -63,7 +63,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     data = read_json(path, dict, "read_evaluation", _LIMIT)
     if data.get("format") != FORMAT:
-        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {as_said(data.get('format'))}")
+        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {said_of(data, 'format')}")
     missing = [name for name in _FIELDS if name not in data]
     if missing:
         raise VTSumError(f"read_evaluation: {path} must hold all fields, got none of {missing}")

@@ -34,7 +34,7 @@ from vtsum.shown import reason
 
 if TYPE_CHECKING:
     from vtsum.model.vtsum import VTSum
-from vtsum.reading import read_json
+from vtsum.reading import read_json, said_of
 
 __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
 
@@ -271,7 +271,9 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
         _check_there(folder, name)
     data = read_json(folder / CONFIG, dict, "load_checkpoint")
     if data.get("format") != FORMAT:
-        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
+        raise VTSumError(
+            f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {said_of(data, 'format')}"
+        )
     if unknown := [name for name in data if name not in ("format", "class", "model", "facts")]:
         raise VTSumError(
             f"load_checkpoint: {folder / CONFIG} must hold format, class, model and facts alone, got {unknown[0]!r:.80}"

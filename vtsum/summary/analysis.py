@@ -23,7 +23,7 @@ from vtsum.enhance.screen_text import ScreenLine
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.files import plain, written
-from vtsum.reading import LIMIT, misfit, parse_json
+from vtsum.reading import LIMIT, misfit, parse_json, said_of
 from vtsum.summary.schema import Settings, filled_lines, filled_settings
 from vtsum.summary.typed import check_type
 from vtsum.summary.watching import FPS, Watched
@@ -194,7 +194,7 @@ class Analysis:
             raise VTSumError(f"{where}: facts must have at most {LIMIT:,} bytes, got {max(size):,}")
         facts = parse_json(read_array(path, "facts").tobytes(), dict, f"{where}: facts")
         if facts.get("format") != FORMAT:
-            raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
+            raise VTSumError(f"{where}: format must be {FORMAT!r}, got {said_of(facts, 'format')}")
         facts["settings"] = filled_settings(facts.get("settings"))
         if isinstance(model := facts.get("model"), dict):
             model.setdefault("reads_words", False)  # of a version before

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
-from vtsum.reading import read_json
+from vtsum.reading import read_json, said_of
 from vtsum.summary.settings import Settings, Span, filled_settings
 from vtsum.summary.typed import check_type
 
@@ -234,7 +234,7 @@ def validate(document: Any) -> SummaryDocument:
         VTSumError: naming the first field that is missing, unknown, of a wrong type, or breaks a promise.
     """
     if isinstance(document, dict) and document.get("schema") != SCHEMA:
-        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {document.get('schema')!r:.80}")
+        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {said_of(document, 'schema')}")
     check_type(document, SummaryDocument, "summary.json: document")
     checked = typing.cast(SummaryDocument, document)
     duration = checked["source"]["duration"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
-from vtsum.reading import as_said, read_json
+from vtsum.reading import as_said, read_json, said_of
 from vtsum.training.sampler import Layout
 from vtsum.training.settings import TrainSettings
 from vtsum.training.values import nearest
@@ -121,8 +121,7 @@ def read(path: str | Path) -> dict[str, Any]:
     _check(path, data, _KNOWN)
     zero = data.get("zero_optimization", {})
     if "stage" not in zero or zero["stage"] not in (0, 1, 2, 3):
-        got = as_said(zero["stage"]) if "stage" in zero else "none"
-        raise VTSumError(f"train: zero_optimization.stage of {path} must be 0, 1, 2 or 3, got {got}")
+        raise VTSumError(f"train: zero_optimization.stage of {path} must be 0, 1, 2 or 3, got {said_of(zero, 'stage')}")
     for name, lowest in (("offload_optimizer", 1), ("offload_param", 3)):
         device = zero.get(name, {}).get("device", "none")
         if device not in ("none", "cpu", "nvme"):

@@ -14,7 +14,7 @@ from vtsum.bars import Bars
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.protocols import Tracker
-from vtsum.reading import parse_json, read_file
+from vtsum.reading import parse_json, read_file, said_of
 from vtsum.training.trackers import tell
 
 METRICS = "metrics.jsonl"
@@ -37,7 +37,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(whole, 1):
         line = parse_json(text, dict, f"metrics: {path}: line {number}")
         if type(line.get("step")) is not int:
-            raise VTSumError(f"metrics: {path}: line {number} must have a step, got {line.get('step')!r:.80}")
+            raise VTSumError(f"metrics: {path}: line {number} must have a step, got {said_of(line, 'step')}")
         lines.append(line)
     return lines
 

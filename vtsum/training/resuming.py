@@ -16,7 +16,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, check_path, unfinished
 from vtsum.model.checkpoint import FILES as MODEL_FILES
 from vtsum.model.checkpoint import finish
-from vtsum.reading import as_said
+from vtsum.reading import said_of
 from vtsum.training.checkpoints import Checkpoint, any_finished, begun, checkpoint_folder
 from vtsum.training.checkpoints import check as check_checkpoints
 from vtsum.training.records import METRICS, read_metrics
@@ -206,8 +206,7 @@ def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
     for name in sorted(set(before) | set(now)):
         if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
             raise VTSumError(
-                f"train: {name} must be {as_said(before.get(name))} to resume {found.folder}, got "
-                f"{as_said(now.get(name))}; "
+                f"train: {name} must be {said_of(before, name)} to resume {found.folder}, got {said_of(now, name)}; "
                 "another --output_dir starts a run of its own"
             )
 

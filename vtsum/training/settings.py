@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 from vtsum.config import OneOf, Range, VTSumConfig, check_fields
 from vtsum.errors import VTSumError
+from vtsum.reading import as_said
 from vtsum.training.values import coerce, is_mapping, nearest
 from vtsum.training.yaml_file import read_mapping
 
@@ -281,7 +282,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else "settings" if isinstance(value, dict) else repr(value)
+    return "a list" if isinstance(value, list) else "settings" if isinstance(value, dict) else as_said(value)
 
 
 def _by_model_name(found: dict[str, Any], line: dict[str, Any], notes: list[str]) -> dict[str, Any]:

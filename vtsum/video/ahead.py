@@ -17,6 +17,7 @@ from vtsum.video.reader import FrameSampler
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+_PATIENCE = 2.0  # seconds that the thread is given to end: a packet may take longer to read
 AHEAD_BYTES = 48 << 20  # of pictures that wait to be taken
 
 
@@ -45,31 +46,38 @@ class FramesAhead:
     ) -> None:
         self.size = size
         self.finished = False
-        self._show = on_picture
         self.sampler: FrameSampler | PartSampler
         if part == WHOLE:
             self.sampler = FrameSampler(
-                source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note
+                source,
+                fps=fps,
+                size=(size, size),
+                on_progress=on_progress,
+                on_picture=on_picture,
+                on_packet=self._go_on,
             )
         else:
             self.sampler = PartSampler(
-                source, *part, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note
+                source,
+                *part,
+                fps=fps,
+                size=(size, size),
+                on_progress=on_progress,
+                on_picture=on_picture,
+                on_packet=self._go_on,
             )
         self._ahead: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(max(AHEAD_BYTES // (3 * size**2), 8))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._decode, name="vtsum-decode", daemon=True)
         self._thread.start()
 
-    def _note(self, time: float, frame: VideoFrame) -> None:
+    def _go_on(self) -> None:
         if self._stop.is_set():
             raise Stopped
-        if self._show is not None:
-            self._show(time, frame)
 
     def _put(self, item: np.ndarray | BaseException | None) -> None:
         while True:
-            if self._stop.is_set():
-                raise Stopped
+            self._go_on()
             try:
                 return self._ahead.put(item, timeout=0.1)
             except queue.Full:
@@ -111,4 +119,4 @@ class FramesAhead:
     def close(self) -> None:
         """Let the thread end; what was not taken is dropped."""
         self._stop.set()
-        self._thread.join(timeout=10.0)
+        self._thread.join(timeout=_PATIENCE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from av.audio.stream import AudioStream
@@ -242,6 +242,8 @@ class Clock:
 class ClockedPackets:
     """Reads packets as `PacketReader` does, with times that only go forward on one clock.
 
+    Args:
+        on_packet: called at each packet; what it raises ends the reading.
     Attributes:
         errors (int): read errors so far. jumps (int): timestamps that were not believed so far. unseen (bool): as
             `PacketReader` has it.
@@ -254,8 +256,10 @@ class ClockedPackets:
         *,
         origin: float | None = None,
         sought: bool = False,
+        on_packet: Callable[[], None] | None = None,
     ) -> None:
         self._packets = PacketReader(container, streams)
+        self._on_packet = on_packet
         self._clock = Clock(container, streams, origin=origin, sought=sought)
 
     @property
@@ -271,7 +275,7 @@ class ClockedPackets:
         return self._clock.jumps
 
     def __iter__(self) -> Iterator[Packet]:
-        source = iter(self._packets)
+        source = self._read()
         waiting: deque[Packet] = deque()
 
         def ahead() -> Iterator[Packet]:
@@ -282,6 +286,12 @@ class ClockedPackets:
 
         while (packet := waiting.popleft() if waiting else next(source, None)) is not None:
             self._clock.place(packet, ahead())
+            yield packet
+
+    def _read(self) -> Iterator[Packet]:
+        for packet in self._packets:
+            if self._on_packet is not None:
+                self._on_packet()
             yield packet
 
 

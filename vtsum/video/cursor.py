@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 from av.container import InputContainer
@@ -37,11 +37,18 @@ class PictureCursor:
         damage (Damage): of the pictures moved over, since a seek from its target on.
 
     Args:
-        until: seconds; the last picture stays so long at least.
+        until: seconds; the last picture stays so long at least. on_packet: as for `ClockedPackets`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], function: str, until: float = 0.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        function: str,
+        until: float = 0.0,
+        on_packet: Callable[[], None] | None = None,
+    ) -> None:
         self._path = path
+        self._on_packet = on_packet
         self._until = until
         self._function = function
         self._container, found = self._open()
@@ -127,7 +134,8 @@ class PictureCursor:
     def _start(self, *, sought: bool) -> None:
         claimed = stated_duration(self._container, self.stream)
         self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin)
-        self._source = self._decode(ClockedPackets(self._container, self._streams, sought=sought))
+        packets = ClockedPackets(self._container, self._streams, sought=sought, on_packet=self._on_packet)
+        self._source = self._decode(packets)
         self.time, self.frame, self.end = None, None, 0.0
         self._pull()
         self.advance()

@@ -32,7 +32,7 @@ class PartSampler:
     Where timestamps can be sought, decoding begins at the key picture before the part; else at the front of the file.
 
     Args:
-        path, fps, size, on_progress, on_picture: as for `vtsum.video.FrameSampler`; `size` is not None.
+        path, fps, size, on_progress, on_picture, on_packet: as for `vtsum.video.FrameSampler`; `size` is not None.
         start (float), end (float | None): of the part, in seconds from the first picture; None: up to the end.
     Attributes, final once the iteration is over:
         duration (float): seconds until which the last picture of the part stays.
@@ -51,10 +51,11 @@ class PartSampler:
         size: tuple[int, int],
         on_progress: Callable[[float], None] | None = None,
         on_picture: Callable[[float, VideoFrame], None] | None = None,
+        on_packet: Callable[[], None] | None = None,
     ) -> None:
         self._path, self._start, self._end = path, start, math.inf if end is None else end
         self._fps, self._size = fps, size
-        self._on_progress, self._on_picture = on_progress, on_picture
+        self._on_progress, self._on_picture, self._on_packet = on_progress, on_picture, on_packet
         self.duration = 0.0
         self.broken_at: float | None = None
         self.damaged: list[tuple[float, float]] = []
@@ -63,7 +64,7 @@ class PartSampler:
         self.largest = (0, 0)
 
     def __iter__(self) -> Iterator[SampledFrame]:
-        with closing(PictureCursor(self._path, "PartSampler")) as cursor:
+        with closing(PictureCursor(self._path, "PartSampler", on_packet=self._on_packet)) as cursor:
             cursor.move_to(self._start)
             if cursor.time is None or (cursor.next_time is None and cursor.end <= self._start):
                 raise VTSumError(

@@ -82,6 +82,7 @@ class FrameSampler:
         on_progress: called with the seconds decoded so far, about once for each sampled frame.
         on_picture: called with (time, frame) for every picture that was decoded, in order; frames as the codec gave
             them, not upright.
+        on_packet: called at each packet that is read; what it raises ends the iteration.
     Attributes:
         duration (float): seconds until which the last picture that could be decoded stays: where nothing broke, to its
             stated end, or as long as there is sound.
@@ -104,6 +105,7 @@ class FrameSampler:
         skip_nonref: bool = True,
         on_progress: Callable[[float], None] | None = None,
         on_picture: Callable[[float, VideoFrame], None] | None = None,
+        on_packet: Callable[[], None] | None = None,
     ) -> None:
         if not (math.isfinite(fps) and 0 < fps <= 1000):
             raise VTSumError(f"FrameSampler: fps must be above 0 and at most 1000, got {fps}")
@@ -121,6 +123,7 @@ class FrameSampler:
         self._skip_nonref = skip_nonref
         self._on_progress = on_progress
         self._on_picture = on_picture
+        self._on_packet = on_packet
         self._used = False
 
     def __iter__(self) -> Iterator[SampledFrame]:
@@ -134,7 +137,9 @@ class FrameSampler:
             container.close()
 
     def _sample(self, container: InputContainer, stream: VideoStream) -> Iterator[SampledFrame]:
-        with closing(_Run(self.path, container, stream, self.fps if self._skip_nonref else None)) as run:
+        with closing(
+            _Run(self.path, container, stream, self.fps if self._skip_nonref else None, self._on_packet)
+        ) as run:
             yield from self._grid(run, stream)
 
     def _grid(self, run: _Run, stream: VideoStream) -> Iterator[SampledFrame]:
@@ -211,7 +216,12 @@ class _Run:
     """One pass over a stream's pictures, in order of presentation."""
 
     def __init__(
-        self, path: str | os.PathLike[str], container: InputContainer, stream: VideoStream, fps: float | None
+        self,
+        path: str | os.PathLike[str],
+        container: InputContainer,
+        stream: VideoStream,
+        fps: float | None,
+        on_packet: Callable[[], None] | None,
     ) -> None:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
@@ -239,7 +249,7 @@ class _Run:
         self._period = 1.0 / fps if fps is not None and 1.0 / fps >= 4 * self._step else None
         streams = together(container, stream, stream)
         discard_others(container, streams)
-        self.packets = ClockedPackets(container, streams)
+        self.packets = ClockedPackets(container, streams, on_packet=on_packet)
         self._claimed = claimed
         self._claims_from = claims_from(container, stream)
         self._likely_end = claimed_duration(container, stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
+from vtsum.reading import said_of
 from vtsum.summary.typed import check_type
 
 SCHEMA = "vtsum-live/1"
@@ -91,7 +92,7 @@ def validate_live(document: Any) -> LiveDocument:
         VTSumError: naming the first field that is missing, unknown, of a wrong type, or breaks a promise.
     """
     if isinstance(document, dict) and document.get("schema") != SCHEMA:
-        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {document.get('schema')!r:.80}")
+        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {said_of(document, 'schema')}")
     check_type(document, LiveDocument, "summary.json: document")
     checked: LiveDocument = document
     before, shown = 0.0, 0.0

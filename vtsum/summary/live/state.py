@@ -12,7 +12,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, read_array, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import plain
-from vtsum.reading import parse_json, whole_numbers
+from vtsum.reading import parse_json, said_of, whole_numbers
 from vtsum.summary.live.shots import Shot, Store, Totals
 from vtsum.summary.live.window import pieces
 from vtsum.summary.typed import check_type
@@ -134,7 +134,7 @@ def load(path: Path) -> tuple[Facts, dict[str, np.ndarray]]:
         raise VTSumError(f"{where}: facts must have at most {_LIMIT:,} bytes, got more")
     facts: Any = parse_json(read_array(path, "facts").tobytes(), dict, f"{where}: facts")
     if facts.get("format") != FORMAT:
-        raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
+        raise VTSumError(f"{where}: format must be {FORMAT!r}, got {said_of(facts, 'format')}")
     check_type(facts, Facts, f"{where}: facts")
     with opened(path) as archive:
         found = archive.infolist()

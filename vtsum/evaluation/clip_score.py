@@ -21,6 +21,7 @@ from vtsum.model.checkpoint import Uninitialised
 from vtsum.model.clip_text import ClipText
 from vtsum.model.files import as_floats, read_pt
 from vtsum.model.pretrained import at_work, check_config, from_pretrained, tower_from_pretrained
+from vtsum.reading import named
 
 ORIGINAL_LIMIT = 256
 """Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""
@@ -160,7 +161,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise VTSumError(f"load_clip_text: {path} must hold weights by name, got {type(state).__name__}")
+        raise VTSumError(f"load_clip_text: {path} must hold weights by name, got {named(state)}")
     return state
 
 

@@ -14,7 +14,7 @@ from vtsum.errors import VTSumError, first_line
 from vtsum.model.files import check_floats, read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder, check_deviation
 from vtsum.model.pretrained import at_work, check_config, told_if_well
-from vtsum.reading import read_json
+from vtsum.reading import named, read_json
 
 PREFIX = "timm:"
 LARGEST = 4096
@@ -97,7 +97,7 @@ def _from_path(model: str, path: Path) -> Any:
         if isinstance(state, dict):
             state = state.get("state_dict", state.get("model", state))
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise VTSumError(f"load_frame_encoder: {file} must hold weights by name, got {type(state).__name__}")
+        raise VTSumError(f"load_frame_encoder: {file} must hold weights by name, got {named(state)}")
     try:
         with told_if_well():
             network = _create(model, pretrained_cfg_overlay=overlay, **arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 import tracemalloc
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_times_are_at_the_cut_where_the_pictures_show_one(cut_video):
     assert [s.start for s in found] == [0, 5, 8, 10, 14]
     assert [s.start_time for s in found] == pytest.approx([0, 4.4, 7.5, 10.0, 13.6])
     assert [s.end_time for s in found] == pytest.approx([4.4, 7.5, 10.0, 13.6, 19.9])
+
+
+def test_ten_hours_of_dissolves_are_looked_through_soon():
+    """Each is compared with those beside it: with all others it was the better part of a minute."""
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (12_001, 20, 20)).astype(np.float32)
+    changes = PictureChanges()
+    for number in range(144_000):
+        scene, step = divmod(number, 12)
+        share = max(step - 8, 0) / 4
+        changes.note(number / 4, (scenes[scene] * (1 - share) + scenes[scene + 1] * share).astype(np.uint8))
+    began = time.thread_time()
+    assert len(changes.cuts()) > 12_000
+    assert time.thread_time() - began < 15
 
 
 def test_dissolves_are_found_and_flashes_are_not():

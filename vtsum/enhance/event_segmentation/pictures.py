@@ -234,7 +234,8 @@ class PictureChanges:
                 found.append((self._times[at], sudden))
         hard = np.array([time for time, _ in found])
         for time, strength, half in self._dissolves():
-            if not len(hard) or np.abs(hard - time).min() > half:
+            near = int(np.searchsorted(hard, time))
+            if all(abs(other - time) > half for other in hard[max(near - 1, 0) : near + 1]):
                 found.append((time, strength))
         return sorted(found)
 
@@ -248,9 +249,13 @@ class PictureChanges:
                     centre = np.arange(first, min(first + _BLOCK, len(run) - 2 * half))
                     offers += self._mixtures(pictures, number, centre, half)
         chosen: list[tuple[float, float, float]] = []
+        places: dict[int, list[tuple[float, float, float]]] = {}  # those chosen, by stretches as long as two that touch
         for offer in sorted(offers, key=lambda offer: -offer[1]):
-            if all(abs(offer[0] - other[0]) > offer[2] + other[2] for other in chosen):
+            place = int(offer[0] // (2 * max(self.SPANS) * self.PACE))
+            beside = (other for near in (place - 1, place, place + 1) for other in places.get(near, ()))
+            if all(abs(offer[0] - other[0]) > offer[2] + other[2] for other in beside):
                 chosen.append(offer)
+                places.setdefault(place, []).append(offer)
         return chosen
 
     def _mixtures(

@@ -204,6 +204,15 @@ def test_a_hub_that_says_nothing_is_given_up(tmp_path, monkeypatch):
             push_to_hub(tmp_path / "model", "me/model")
 
 
+@pytest.mark.parametrize("name", ["me/\udcff", "a/b/c", "me/../x", "", "me/a b", "-o", "me/x\ny"])
+def test_a_name_that_no_repository_has_is_one_line(name: str, hub: Hub, tmp_path: Path) -> None:
+    done = push(hub, tmp_path, str(write_model(tmp_path / "model")), *(["--"] if name.startswith("-") else []), name)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vtsum: push: name must be OWNER/NAME, got '")
+    assert done.stderr.count("\n") == 1
+    assert not hub.tokens
+
+
 def test_a_configuration_that_says_nothing_of_the_model_is_refused(hub, tmp_path):
     model = write_model(tmp_path / "model")
     (model / "config.json").write_text('{"format": "vtsum-model/1"}')

@@ -100,6 +100,23 @@ def _command(*words: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.parametrize("beside", [[], [b"a\xfe.mp4"]], ids=["alone", "beside one alike"])
+def test_a_video_whose_name_is_no_text_is_found(beside: list[bytes], first: tuple, tmp_path: Path) -> None:
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.mp4"))
+    shutil.copy(first[1].files["mp4"], source)
+    for name in beside:
+        shutil.copy(source, os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
+    vtsum.summarize(source, tmp_path / "o", model=ColourModel(), formats=["analysis"])
+    status, told = _command(str(tmp_path / "o"), "-f", "txt", "--budget", "1s", "-o", str(tmp_path / "again"))
+    if beside:
+        assert (status, told) == (
+            2,
+            f"vtsum: recut: a\ufffd.mp4 must lie beside {tmp_path / 'o'} or be named by --video, got neither\n",
+        )
+    else:
+        assert status == 0, told
+
+
 def test_what_is_refused(first, tmp_path):
     _, made, _ = first
     away = tmp_path / "away"

@@ -36,9 +36,16 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     Returns:
         str: the repository's address.
     Raises:
-        VTSumError: no model, or one of which a file is something else or a link, an evaluation of another one, or a
-            hub that cannot be reached or refuses. But for the last, nothing was sent.
+        VTSumError: a name that no repository has, no model, or one of which a file is something else or a link, an
+            evaluation of another one, or a hub that cannot be reached or refuses. But for the last, nothing was sent.
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise VTSumError(f"push: name must be OWNER/NAME, got {name!r:.200}") from None
     folder = Path(model)
     if not (folder / CONFIG).is_file() and (folder / "model").is_dir():
         folder /= "model"

@@ -162,7 +162,7 @@ class Analysis:
         arrays |= {name: state[name].view(np.int64) if name in _EXACT else state[name] for name in state}
         facts: dict[str, Any] = {
             "format": FORMAT,
-            "name": os.fsencode(self.name).decode("utf-8", "replace"),
+            "name": stored_name(self.name),
             "size_bytes": self.size_bytes,
             "settings": self.settings,
             "model": dataclasses.asdict(self.model),
@@ -208,6 +208,11 @@ class Analysis:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             said = f"{misfit(error):.200}"
             raise VTSumError(f"{where} must be whole, as vtsum summarize writes it, got: {said}") from None
+
+
+def stored_name(name: str) -> str:
+    """A video's name as an analysis has it: JSON is text, a name may be any bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from vtsum.devices import memory_told
 from vtsum.errors import VTSumError
 from vtsum.files import plain
 from vtsum.plugins import check_vouched
-from vtsum.summary.analysis import FILE, Analysis
+from vtsum.summary.analysis import FILE, Analysis, stored_name
 from vtsum.summary.declaring import changed, declared, taken, with_options
 from vtsum.summary.making import Making, Run, Summary, choose, finish
 from vtsum.summary.naming import fields_of, filled
@@ -145,6 +146,11 @@ def _source(analysis: Analysis, folder: Path) -> Path:
     for place in places:
         if (place / analysis.name).is_file():
             return place / analysis.name
+    for place in places if "\ufffd" in analysis.name else []:
+        with contextlib.suppress(OSError):  # a folder that may not be listed
+            alike = [path for path in place.iterdir() if stored_name(path.name) == analysis.name and path.is_file()]
+            if len(alike) == 1:
+                return alike[0]
     raise VTSumError(
         f"recut: {plain(analysis.name)} must lie beside {plain(folder)} or be named by --video, got neither"
     )

@@ -66,7 +66,7 @@ def _codecs(head: bytes, name: str, max_pixels: int) -> set[str]:
     options = {"max_pixels": str(max_pixels)}
     allowed = {"format_whitelist": ",".join(ALLOWED)}
     with (
-        contextlib.suppress(av.FFmpegError, OSError, ValueError, MemoryError),
+        contextlib.suppress(av.FFmpegError, OSError, ValueError, AttributeError, MemoryError),
         av.open(file, metadata_errors="replace", options=options, container_options=allowed) as container,
     ):
         contexts = [stream.codec_context for stream in container.streams.video]

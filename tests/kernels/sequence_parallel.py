@@ -392,6 +392,8 @@ def lost(rank: int, ranks: int) -> dict[str, Any]:
     store.set(str(rank), "")
     time.sleep(1)
     found["ended"] = message(lambda: call(3))
+    store.set(f"{rank} told", "")
+    store.wait(["0 told", "2 told"], datetime.timedelta(seconds=60))  # whoever ends sooner is another that is lost
     return found
 
 

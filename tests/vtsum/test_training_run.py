@@ -112,7 +112,7 @@ def test_steps_by_length_are_another_run_that_is_resumed_as_exactly(data, whole,
     with monkeypatch.context() as patched:
         at_step(patched, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert main(words(data, again, "--group_by_length")) == 143
-    with pytest.raises(VTSumError, match="group_by_length must be True to resume"):
+    with pytest.raises(VTSumError, match="group_by_length must be true to resume"):
         main(["--resume", "--output_dir", str(again), "--group_by_length", "false"])
     assert main(["--resume", "--output_dir", str(again)]) == 0
     assert measures(again) == measures(run)

@@ -14,6 +14,7 @@ from vtsum.errors import VTSumError
 from vtsum.video.avi_index import index_is_true
 from vtsum.video.clock import ClockedPackets, is_continuous, together
 from vtsum.video.damage import Damage
+from vtsum.video.mxf_index import mxf_index_is_true
 from vtsum.video.source import (
     PacketDecoder,
     choose_video,
@@ -65,7 +66,8 @@ class PictureCursor:
         self.origin = 0.0 if ticks is None else float(ticks * time_base(self.stream))
         self.step = 1.0 / float(frame_rate(self.stream))
         self.seekable = ticks is not None and is_continuous(self._container, self.stream)
-        if self._container.format.name == "avi" and not index_is_true(path):  # which libav reads again before it seeks
+        index = {"avi": index_is_true, "mxf": mxf_index_is_true}.get(self._container.format.name)
+        if index is not None and not index(path):  # by which libav seeks
             self.seekable = False
         self._target = 0.0
         self.damage = Damage()

@@ -13,6 +13,7 @@ from vtsum.video.checksum import checksum
 from vtsum.video.damage import MatroskaHoles
 from vtsum.video.ending import begins_with_a_picture, end_of_media, gif_is_whole
 from vtsum.video.matroska import tracks_are_whole
+from vtsum.video.mxf_index import mxf_index_is_true
 from vtsum.video.sample_tables import index_agrees
 
 
@@ -53,7 +54,7 @@ def heads_are_whole(path: str | os.PathLike[str], form: str) -> bool:
         return index_agrees(path)
     if "matroska" in form:
         return tracks_are_whole(path)
-    check = {"gif": gif_is_whole, "mjpeg": begins_with_a_picture}.get(form)
+    check = {"gif": gif_is_whole, "mjpeg": begins_with_a_picture, "mxf": mxf_index_is_true}.get(form)
     return check is None or check(path)
 
 

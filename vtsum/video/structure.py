@@ -9,6 +9,7 @@ from typing import Protocol
 
 from av.packet import Packet
 
+from vtsum.video.asf_packets import AsfPackets, begins_as_most
 from vtsum.video.checksum import checksum
 from vtsum.video.damage import MatroskaHoles
 from vtsum.video.ending import begins_with_a_picture, end_of_media, gif_is_whole
@@ -187,14 +188,19 @@ class _Asf(_Parts):
         data = self.read(at, 50)
         found = inside.find(self._PROPERTIES)
         self._packet = int.from_bytes(inside[found + 92 : found + 96], "little")
-        self._start = self.read(at + 50, 3)
-        if data[:16] != self._DATA or found < 0 or self._packet < 100 or self._start != b"\x82\0\0":
+        self._packets = AsfPackets()
+        if data[:16] != self._DATA or found < 0 or self._packet < 100:
             return None
+        if not any(begins_as_most(self.read(at + 50 + k * self._packet, 3)) for k in range(3)):
+            return None  # some writers' packets begin otherwise
         self._end = min(at + (int.from_bytes(data[16:24], "little") or self._size), self._size)
         return at + 50
 
     def length(self, at: int) -> int | None:
-        return self._packet if self.read(at, 3) == self._start else None
+        packet = self.read(at, self._packet)
+        if len(packet) < self._packet:  # cut within it, or its padding is missing
+            return self._packet if begins_as_most(packet) else None
+        return self._packet if self._packets.is_whole(packet) else None
 
 
 class _Mxf(_Parts):

@@ -346,17 +346,33 @@ def films() -> list[bytes]:
 
 
 def recordings() -> list[bytes]:
-    """Of AVI, Ogg, ASF and MXF: a head and a few parts."""
+    """Of AVI, Ogg, ASF, MXF and transport streams: a head and a few parts."""
     chunk = b"00dc" + struct.pack("<I", 6) + bytes(6)
     movie = b"LIST" + struct.pack("<I", 4 + 3 * len(chunk)) + b"movi" + 3 * chunk
     page = b"OggS\0\2" + bytes(8) + struct.pack("<III", 7, 0, 0) + b"\2\1\1ab"
     properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(76) + struct.pack("<II", 128, 128)
     head = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 30 + len(properties)) + bytes(6)
     data = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 50 + 256) + bytes(26)
+    packets = b"".join(
+        b"\x82\0\0\x09\x5d\x0d" + bytes(6) + b"\x81\1" + bytes([n]) + struct.pack("<IBIIH", 0, 8, 85, n, 85) + bytes(98)
+        for n in (1, 2)
+    )
     key = b"\x06\x0e\x2b\x34" + bytes(12)
+    partition = _mxf("020501010d01020101020400", struct.pack(">HHIQQQQQIQI", 1, 3, 1, 0, 0, 0, 0, 102, 2, 0, 1))
+    numbers = struct.pack(">HHIIHHQHHQHHIHHI", 0x3F0B, 8, 25, 1, 0x3F0C, 8, 0, 0x3F0D, 8, 1, 0x3F06, 4, 2, 0x3F07, 4, 1)
+    entries = struct.pack(">HHIIbbBQ", 0x3F0A, 19, 1, 11, 0, 0, 0x80, 0)
+    index = _mxf("025301010d01020101100100", numbers + entries)
+    sound = b"\x47\x41\1\x10\0\0\1\xc0\1\x6a" + bytes(178)
     return [
         b"RIFF" + struct.pack("<I", 4 + len(movie)) + b"AVI " + movie,
         page + page[:5] + b"\0" + page[6:],
         head + properties + data + 2 * (b"\x82\0\0" + bytes(125)),
+        head + properties + data + packets,
         key + b"\x02ab" + key + b"\x83\0\0\4abcd",
+        partition + index + _mxf("010201010d01030115010500", b"abcd"),
+        10 * (sound + b"\x47\1\1\x11" + bytes(184)),
     ]
+
+
+def _mxf(name: str, content: bytes) -> bytes:
+    return b"\x06\x0e\x2b\x34" + bytes.fromhex(name) + b"\x83" + len(content).to_bytes(3, "big") + content

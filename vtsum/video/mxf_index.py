@@ -77,7 +77,7 @@ def _read(content: np.ndarray) -> tuple[list[_Partition], list[_Segment]]:
     segments: list[_Segment] = []
     room, rest = _MOST_BYTES, _MOST_PARTS
     begins = _partitions(content)
-    for at, end in zip(begins, [*begins[1:], len(content)], strict=True):
+    for at, end in pairwise([*begins, len(content)]):
         body_id = body_offset = essence = index_bytes = 0
         before = len(segments)
         for part in _parts(content, at):

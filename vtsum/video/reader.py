@@ -225,7 +225,7 @@ class _Run:
     ) -> None:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
-        self._holes = holes_of(path, container.format.name, len(container.streams))
+        self._holes = holes_of(path, container.format.name, list(container.streams))
         self._format = container.format.name
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None

@@ -1,13 +1,15 @@
 """Whether the parts of which a file is made follow one another. Where one is damaged libav looks for the next, and says
-nothing: of AVI, Ogg, ASF, MXF and FLV the parts are walked over beside it, while the file is read."""
+nothing: of AVI, Ogg, ASF, MXF, FLV and MPEG's streams the parts are walked over beside it, while the file is read."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 from av.packet import Packet
+from av.stream import Stream
 
 from vtsum.video.asf_packets import AsfPackets, begins_as_most
 from vtsum.video.checksum import checksum
@@ -16,6 +18,7 @@ from vtsum.video.ending import begins_with_a_picture, end_of_media, gif_is_whole
 from vtsum.video.matroska import tracks_are_whole
 from vtsum.video.mxf_index import mxf_index_is_true
 from vtsum.video.sample_tables import index_agrees
+from vtsum.video.transport import TransportHoles
 
 
 class Holes(Protocol):
@@ -30,16 +33,18 @@ class Holes(Protocol):
     def close(self) -> None: ...
 
 
-def holes_of(path: str | os.PathLike[str], form: str, streams: int) -> Holes | None:
+def holes_of(path: str | os.PathLike[str], form: str, streams: Sequence[Stream]) -> Holes | None:
     """What tells holes in a file, or None where its format has nothing to tell them by.
 
     Args:
-        form: libav's name of the format. streams: how many libav found.
+        form: libav's name of the format. streams: those that libav found.
     """
     if "matroska" in form:
         return MatroskaHoles(path)
     if form == "avi":
-        return _Avi(path, streams)
+        return _Avi(path, len(streams))
+    if form == "mpegts":
+        return TransportHoles(path, [stream.id for stream in streams if stream.type in ("audio", "video")])
     kind = {"ogg": _Ogg, "asf": _Asf, "mxf": _Mxf, "flv": _Flv, "mpeg": _Program}.get(form)
     return None if kind is None else kind(path)
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from tests.fuzz.guard import MEMORY
 from tests.fuzz.seeds import (
@@ -274,20 +273,18 @@ def _boxes(path: Path) -> None:
 
 
 def _structure(path: Path) -> None:
-    from vtsum.video.avi_index import index_is_true
+    from vtsum.video import avi_index, mxf_index
     from vtsum.video.matroska import tracks_are_whole
-    from vtsum.video.mxf_index import mxf_index_is_true
     from vtsum.video.structure import holes_of
 
-    streams = [SimpleNamespace(id=0x100, type="video"), SimpleNamespace(id=0x101, type="audio")]
     for form in ("avi", "ogg", "asf", "mxf", "flv", "mpeg", "matroska", "mpegts"):
-        holes = holes_of(path, form, streams)
+        holes = holes_of(path, form, 2, [0x100, 0x101])
         assert holes is not None
         assert holes.at_end() in (True, False)
         holes.close()
     assert tracks_are_whole(path) in (True, False)
-    assert index_is_true(path) in (True, False)
-    assert mxf_index_is_true(path) in (True, False)
+    assert avi_index.index_is_true(path) in (True, False)
+    assert mxf_index.index_is_true(path) in (True, False)
 
 
 _JSON_WORDS = tuple(

@@ -12,7 +12,6 @@ from vtsum.video import FrameSampler
 from vtsum.video.asf_packets import AsfPackets
 
 PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-PICTURES = 1  # the number of their stream
 HEAD = 5  # bytes of a packet before the length of its padding
 CODECS = {"wmv2": {"b": "400k"}, "libx264": {}}
 
@@ -100,7 +99,7 @@ def test_packets_out_of_order_are_told(kind: str, codec: str, whole: dict[str, P
     content = whole[codec].read_bytes()
     begins = _packets(content)
     size, at = begins[1] - begins[0], begins[len(begins) // 2]
-    if kind == "first":  # by which libav, and what looks at the others, goes
+    if kind == "first":  # by which it was seen whether the others can be judged
         changed = content[: begins[0]] + b"\x55" + content[begins[0] + 1 :]
     elif kind == "missing":
         changed = content[:at] + content[at + size :]

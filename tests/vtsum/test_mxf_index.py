@@ -10,19 +10,19 @@ import pytest
 from tests.vtsum.clips import number_picture, tone, write_clip
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler
-from vtsum.video.mxf_index import mxf_index_is_true
+from vtsum.video.mxf_index import index_is_true
 
-FRAMES = 300  # of which a body partition holds some 250: two segments
+FRAMES = 300  # of which a body partition holds some 250
 SEGMENT = bytes.fromhex("060e2b34025301010d01020101100100")
-KINDS = {
-    "mpeg2video": ("mpeg2video", {"bf": "2"}, "yuv420p", (96, 160)),
-    "h264": ("libx264", {"bf": "0"}, "yuv420p", (96, 160)),
-    "dnxhr": ("dnxhd", {"profile": "dnxhr_lb"}, "yuv422p", (144, 256)),  # of one length: the index lists none
+KINDS = {  # codec, its options, pixels, height and width, and how many segments the file has
+    "mpeg2video": ("mpeg2video", {"bf": "2"}, "yuv420p", (96, 160), 2),
+    "h264": ("libx264", {"bf": "0"}, "yuv420p", (96, 160), 2),
+    "dnxhr": ("dnxhd", {"profile": "dnxhr_lb"}, "yuv422p", (144, 256), 1),  # of one length: it lists no picture
 }
 
 
 def _clip(path: Path, kind: str) -> Path:
-    codec, options, pixels, (height, width) = KINDS[kind]
+    codec, options, pixels, (height, width), _ = KINDS[kind]
     return write_clip(
         path,
         [n / 25 for n in range(FRAMES)],
@@ -41,11 +41,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: _clip(folder / f"{kind}.mxf", kind) for kind in KINDS}
 
 
-def _tags(content: bytes, which: int = 0) -> dict[int, tuple[int, int]]:
-    """Place and length of what a segment states."""
-    at = -1
-    for _ in range(which + 1):
-        at = content.index(SEGMENT, at + 1)
+def _tags(content: bytes) -> dict[int, tuple[int, int]]:
+    """Place and length of what the first segment states."""
+    at = content.index(SEGMENT)
     more = content[at + 16] & 127 if content[at + 16] & 128 else 0
     length = int.from_bytes(content[at + 17 : at + 17 + more], "big") if more else content[at + 16]
     found, at = {}, at + 17 + more
@@ -68,8 +66,8 @@ def _told(path: Path) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_index_is_true(kind: str, whole: dict[str, Path]) -> None:
-    assert whole[kind].read_bytes().count(SEGMENT) > 0
-    assert mxf_index_is_true(whole[kind])
+    assert whole[kind].read_bytes().count(SEGMENT) == KINDS[kind][-1]
+    assert index_is_true(whole[kind])
     assert not _told(whole[kind])
 
 
@@ -123,7 +121,7 @@ def test_damage_of_an_index_is_told(harm: str, whole: dict[str, Path], tmp_path:
     content[at : at + len(new)] = new
     path = tmp_path / "a.mxf"
     path.write_bytes(content)
-    assert not mxf_index_is_true(path)
+    assert not index_is_true(path)
     assert _told(path)
 
 
@@ -141,5 +139,5 @@ def test_what_was_cut_off_is_not_looked_for(whole: dict[str, Path], tmp_path: Pa
     content = whole["mpeg2video"].read_bytes()
     for share in (0.3, 0.6, 0.9):
         path.write_bytes(content[: int(share * len(content))])
-        mxf_index_is_true(path)  # told as cut, whatever it says
+        assert index_is_true(path)  # as far as it goes
         assert _told(path)

@@ -17,15 +17,19 @@ def begins_as_most(packet: bytes) -> bool:
     return packet[: len(_START)] == _START
 
 
-class _Piece(NamedTuple):
-    """Of a picture or of a stretch of sound, both called a media object."""
+class _Object(NamedTuple):
+    """A picture or a stretch of sound."""
 
-    stream: int
-    number: int  # of the object
+    number: int
     greatest: int  # number, behind which 0 comes
-    offset: int
-    size: int  # of the object
+    size: int  # bytes; 0: not stated
     time: int
+
+
+class _Piece(NamedTuple):
+    stream: int
+    of: _Object
+    offset: int
     length: int
 
 
@@ -33,30 +37,29 @@ class AsfPackets:
     """Goes from packet to packet."""
 
     def __init__(self) -> None:
-        self._open: dict[int, _Piece] = {}  # of each stream, the piece seen last
+        self._last: dict[int, _Piece] = {}  # of each stream
 
     def is_whole(self, packet: bytes) -> bool:
         """Whether the next packet is whole, and nothing is missing between it and the one before."""
         try:
             pieces = _pieces(packet)
         except ValueError:
-            self._open.clear()
+            self._last.clear()
             return False
         fitting = [self._fits(piece) for piece in pieces]  # each, or the next would not be compared with it
         return all(fitting)
 
     def _fits(self, piece: _Piece) -> bool:
-        before = self._open.get(piece.stream)
-        self._open[piece.stream] = piece
-        if piece.offset + piece.length > piece.size:
-            del self._open[piece.stream]
+        before = self._last.pop(piece.stream, None)
+        if piece.of.size and piece.offset + piece.length > piece.of.size:
             return False
-        if before is None:
+        self._last[piece.stream] = piece
+        if before is None or not before.of.size or not piece.of.size:
             return True
         had = before.offset + before.length
         if piece.offset:
-            return piece.offset == had and piece[1:3] + piece[4:6] == before[1:3] + before[4:6]
-        return had == before.size and piece.number == (before.number + 1) & before.greatest
+            return piece.of == before.of and piece.offset == had
+        return had == before.of.size and piece.of.number == (before.of.number + 1) & before.of.greatest
 
 
 class _Reader:
@@ -97,23 +100,23 @@ def _pieces(packet: bytes) -> list[_Piece]:
 
 
 def _piece(reader: _Reader, kinds: int, counted: int, end: int) -> list[_Piece]:
-    """One piece, or several whole objects; of the only one its length is not stated."""
+    """One piece, or several whole objects; of the only one in a packet its length is not stated."""
     stream, number = reader.number(1) & 127, reader.stated(kinds, 4)
     greatest = (1 << 8 * _LENGTHS[kinds >> 4 & 3]) - 1
     offset, head = reader.stated(kinds, 2), reader.stated(kinds, 0)
+    if 1 < head < 8:
+        raise ValueError("a piece must say of how many bytes the whole is")
     size, time = (reader.number(4), reader.number(4)) if head >= 8 else (0, 0)
     reader.number(head - 8 if head >= 8 else head)
     length = reader.number(counted) if counted else end - reader.at
-    if head not in (0, 1) and head < 8:
-        raise ValueError("a piece must say of how many bytes the whole is")
     if head != 1:
         reader.number(length)
-        return [_Piece(stream, number, greatest, offset, size if head else offset + length, time, length)]
+        return [_Piece(stream, _Object(number, greatest, size, time), offset, length)]
     found, last = [], reader.at + length
     while reader.at < last:  # small ones in one, each with its length, and a time instead of an offset
         held = reader.number(1)
         reader.number(held)
-        found.append(_Piece(stream, number, greatest, 0, held, offset, held))
+        found.append(_Piece(stream, _Object(number, greatest, held, offset), 0, held))
         number = (number + 1) & greatest
     if reader.at != last:
         raise ValueError("pieces must fill what holds them")

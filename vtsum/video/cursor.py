@@ -11,10 +11,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from vtsum.errors import VTSumError
-from vtsum.video.avi_index import index_is_true
+from vtsum.video import avi_index, mxf_index
 from vtsum.video.clock import ClockedPackets, is_continuous, together
 from vtsum.video.damage import Damage
-from vtsum.video.mxf_index import mxf_index_is_true
 from vtsum.video.source import (
     PacketDecoder,
     choose_video,
@@ -66,8 +65,8 @@ class PictureCursor:
         self.origin = 0.0 if ticks is None else float(ticks * time_base(self.stream))
         self.step = 1.0 / float(frame_rate(self.stream))
         self.seekable = ticks is not None and is_continuous(self._container, self.stream)
-        index = {"avi": index_is_true, "mxf": mxf_index_is_true}.get(self._container.format.name)
-        if index is not None and not index(path):  # by which libav seeks
+        index = {"avi": avi_index, "mxf": mxf_index}.get(self._container.format.name)
+        if index is not None and not index.index_is_true(path):  # by which libav seeks
             self.seekable = False
         self._target = 0.0
         self.damage = Damage()

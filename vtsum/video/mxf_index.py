@@ -16,18 +16,20 @@ import numpy as np
 
 _MOST_BYTES = 1 << 26  # of all segments: days
 _MOST_PARTS = 200_000  # before the essence of all partitions
-_MOST_PARTITIONS = 10_000
 
-_KEY = b"\x06\x0e\x2b\x34"
+KEY = b"\x06\x0e\x2b\x34"  # begins all of them
+HEAD = 25  # bytes of the longest key with its length
+_LEAST = 17  # of the shortest
 _PARTITION = bytes.fromhex("0d01020101")  # from the ninth byte of the key on; 2, 3 and 4 are head, body and foot
-_PACK = bytes.fromhex("0d01020101110100")  # the random index pack
+PACK = bytes.fromhex("0d01020101110100")  # the random index pack
 _SEGMENT = bytes.fromhex("02530101 0d01020101100100")  # from the fifth byte on
 _ESSENCE = (bytes.fromhex("0d010301"), bytes.fromhex("0e040301"))  # the second is Avid's
 
 _UNIT_BYTES, _INDEX_ID, _BODY_ID, _ENTRIES = 0x3F05, 0x3F06, 0x3F07, 0x3F0A
 _RATE, _START, _DURATION = 0x3F0B, 0x3F0C, 0x3F0D
 _LENGTHS = {_RATE: 8, _START: 8, _DURATION: 8, _UNIT_BYTES: 4, _INDEX_ID: 4, _BODY_ID: 4}
-_LEAST = 17  # bytes of a key and a length
+# Where a partition states what, from its first byte on.
+_PREVIOUS, _FOOTER, _INDEX_BYTES, _BODY_OFFSET, _BODY = 16, 24, 40, 52, 60
 _ENTRY = 11  # bytes of an entry without slices: offsets in time and to the key picture, flags, place
 
 
@@ -55,7 +57,7 @@ class _Segment(NamedTuple):
     places: np.ndarray
 
 
-def mxf_index_is_true(path: str | os.PathLike[str]) -> bool:
+def index_is_true(path: str | os.PathLike[str]) -> bool:
     """Whether every entry of the index leads to the beginning of a picture, and no two to the same one. What an index
     says of essence in one piece, whose pictures have no beginnings of their own, is not judged but for its order."""
     with open(path, "rb", buffering=0) as file:
@@ -88,8 +90,9 @@ def _read(content: np.ndarray) -> tuple[list[_Partition], list[_Segment]]:
             if rest < 0:
                 raise ValueError("an index must be found among so many parts")
             if part.at == at:
-                index_bytes = _number(content, part.content + 40, 8)
-                body_offset, body_id = _number(content, part.content + 52, 8), _number(content, part.content + 60, 4)
+                index_bytes = _number(content, part.content + _INDEX_BYTES, 8)
+                body_offset = _number(content, part.content + _BODY_OFFSET, 8)
+                body_id = _number(content, part.content + _BODY, 4)
                 if body_offset > len(content):
                     raise ValueError("the bytes before a partition must be those of the file")
             elif part.key[4:] == _SEGMENT:
@@ -110,18 +113,28 @@ def _number(content: np.ndarray, at: int, count: int) -> int:
     return int.from_bytes(content[at : at + count].tobytes(), "big")
 
 
+def lengths(head: bytes) -> tuple[int, int] | None:
+    """Bytes of a part's key with its length, and of its content; None where no part begins so.
+
+    Args:
+        head: its first `HEAD` bytes, or as many as there are.
+    """
+    if head[: len(KEY)] != KEY or len(head) < _LEAST:
+        return None
+    more = head[16] & 127 if head[16] & 128 else 0
+    if more > 8 or (head[16] & 128 and not more):
+        return None
+    return _LEAST + more, int.from_bytes(head[17 : 17 + more], "big") if more else head[16]
+
+
 def _parts(content: np.ndarray, at: int) -> Iterator[_Part]:
     while True:
-        head = content[at : at + 25].tobytes()
-        if head[:4] != _KEY or len(head) < 17:
+        head = content[at : at + HEAD].tobytes()
+        if (found := lengths(head)) is None:
             return
-        more = head[16] & 127 if head[16] & 128 else 0
-        if more > 8:
-            raise ValueError("a length must be one of at most eight bytes")
-        length = int.from_bytes(head[17 : 17 + more], "big") if more else head[16]
-        begin = at + 17 + more
-        yield _Part(head[:16], at, begin, begin + length)
-        at = begin + length
+        begin = at + found[0]
+        yield _Part(head[:16], at, begin, begin + found[1])
+        at = begin + found[1]
 
 
 def _partitions(content: np.ndarray) -> list[int]:
@@ -133,11 +146,11 @@ def _partitions(content: np.ndarray) -> list[int]:
     if not _begins(content, 0):
         return []  # what else lies before the first one, and where, is the writer's own
     found, at = {0}, _footer(content)
-    while at and at not in found and len(found) < _MOST_PARTITIONS:
-        if not _begins(content, at):
+    while at and at not in found:
+        if not _begins(content, at) or len(found) == _MOST_PARTS:
             raise ValueError("a partition must begin where others say that it does")
         found.add(at)
-        at = _number(content, _first(content, at).content + 16, 8)
+        at = _number(content, _first(content, at).content + _PREVIOUS, 8)
     return sorted(found)
 
 
@@ -145,11 +158,11 @@ def _footer(content: np.ndarray) -> int:
     """Where the last partition begins; 0 where that is not known, or it was cut off."""
     size = len(content)
     pack = size - _number(content, max(size - 4, 0), 4)
-    if 0 < pack < size and content[pack : pack + 4].tobytes() == _KEY:
+    if 0 < pack < size and content[pack : pack + 4].tobytes() == KEY:
         part = _first(content, pack)
-        if part.key[8:] == _PACK and part.end == size and part.end - part.content >= 16:
+        if part.key[8:] == PACK and part.end == size and part.end - part.content >= 16:
             return _number(content, size - 12, 8)
-    stated = _number(content, _first(content, 0).content + 24, 8)
+    stated = _number(content, _first(content, 0).content + _FOOTER, 8)
     return stated if stated < size else 0
 
 
@@ -260,7 +273,7 @@ class _Essence:
         if which.min() < 0 or not len(at) or at.min() < 0:
             return False
         heads = self._content[at[:, None] + np.arange(16)]
-        return bool((heads == heads[0]).all()) and heads[0, :4].tobytes() == _KEY
+        return bool((heads == heads[0]).all()) and heads[0, :4].tobytes() == KEY
 
     def _in_one_piece(self) -> bool:
         """Whether one key stands before all: pictures have none of their own."""

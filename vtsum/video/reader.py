@@ -225,7 +225,6 @@ class _Run:
     ) -> None:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
-        self._holes = holes_of(path, container.format.name, list(container.streams))
         self._format = container.format.name
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
@@ -249,6 +248,8 @@ class _Run:
         self._period = 1.0 / fps if fps is not None and 1.0 / fps >= 4 * self._step else None
         streams = together(container, stream, stream)
         discard_others(container, streams)
+        self._holes = holes_of(path, self._format, len(container.streams), [each.id for each in streams])
+        self._unseen_since: float | None = None  # since when holes were not looked for
         self.packets = ClockedPackets(container, streams, on_packet=on_packet)
         self._claimed = claimed
         self._claims_from = claims_from(container, stream)
@@ -327,8 +328,7 @@ class _Run:
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         for packet in self.packets:
             self._read_until = max(self._read_until, (packet.pos or 0) + packet.size)
-            if self._holes is not None and self._holes.before(packet):
-                self.damage.add(self.end, self._time(packet, self.end))
+            self._note_hole(packet)
             if packet.stream_index != self._stream.index:
                 self._note_sound(packet)
                 continue
@@ -369,6 +369,15 @@ class _Run:
             self.damage.add(self.end, self.end)
         if not heads_are_whole(self._path, self._format):
             self.damage.add(0.0, self.end)  # where, is not known
+
+    def _note_hole(self, packet: Packet) -> None:
+        if self._holes is None:
+            return
+        since = self.end if self._unseen_since is None else self._unseen_since
+        hole = self._holes.before(packet)
+        if hole:
+            self.damage.add(since, self._time(packet, self.end))
+        self._unseen_since = since if hole is None else None
 
     def _note_damage(self, packet: Packet, time: float) -> None:
         if self.timeline.origin is None and packet.pts is not None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from av.packet import Packet
-from av.stream import Stream
 
+from vtsum.video import mxf_index
 from vtsum.video.asf_packets import AsfPackets, begins_as_most
 from vtsum.video.checksum import checksum
 from vtsum.video.damage import MatroskaHoles
 from vtsum.video.ending import begins_with_a_picture, end_of_media, gif_is_whole
 from vtsum.video.matroska import tracks_are_whole
-from vtsum.video.mxf_index import mxf_index_is_true
 from vtsum.video.sample_tables import index_agrees
 from vtsum.video.transport import TransportHoles
 
@@ -24,8 +23,9 @@ from vtsum.video.transport import TransportHoles
 class Holes(Protocol):
     """Tells where libav skipped a damaged part of a file."""
 
-    def before(self, packet: Packet) -> bool:
-        """Whether something was skipped between this packet and the one seen before."""
+    def before(self, packet: Packet) -> bool | None:
+        """Whether something was skipped between this packet and the one at which it was last known; None: not known,
+        not every packet is looked at."""
 
     def at_end(self) -> bool:
         """Whether something was skipped behind the last packet seen, or the file ends in the middle of a part."""
@@ -33,18 +33,19 @@ class Holes(Protocol):
     def close(self) -> None: ...
 
 
-def holes_of(path: str | os.PathLike[str], form: str, streams: Sequence[Stream]) -> Holes | None:
+def holes_of(path: str | os.PathLike[str], form: str, streams: int, read: Iterable[int]) -> Holes | None:
     """What tells holes in a file, or None where its format has nothing to tell them by.
 
     Args:
-        form: libav's name of the format. streams: those that libav found.
+        form: libav's name of the format. streams: how many libav found. read: the numbers, in the file, of those that
+            are read.
     """
     if "matroska" in form:
         return MatroskaHoles(path)
     if form == "avi":
-        return _Avi(path, len(streams))
+        return _Avi(path, streams)
     if form == "mpegts":
-        return TransportHoles(path, [stream.id for stream in streams if stream.type in ("audio", "video")])
+        return TransportHoles(path, read)
     kind = {"ogg": _Ogg, "asf": _Asf, "mxf": _Mxf, "flv": _Flv, "mpeg": _Program}.get(form)
     return None if kind is None else kind(path)
 
@@ -60,7 +61,7 @@ def heads_are_whole(path: str | os.PathLike[str], form: str) -> bool:
         return index_agrees(path)
     if "matroska" in form:
         return tracks_are_whole(path)
-    check = {"gif": gif_is_whole, "mjpeg": begins_with_a_picture, "mxf": mxf_index_is_true}.get(form)
+    check = {"gif": gif_is_whole, "mjpeg": begins_with_a_picture, "mxf": mxf_index.index_is_true}.get(form)
     return check is None or check(path)
 
 
@@ -212,21 +213,17 @@ class _Mxf(_Parts):
     """Keys with lengths. Source: SMPTE 377-1, 336M."""
 
     whole = False
-    _KEY = b"\x06\x0e\x2b\x34"
-    _INDEX = bytes.fromhex("0d01020101110100")  # of a random index pack, which is the last one; after the version
 
     def first(self) -> int | None:
-        return 0 if self.read(0, 4) == self._KEY else None
+        return 0 if self.read(0, len(mxf_index.KEY)) == mxf_index.KEY else None
 
     def length(self, at: int) -> int | None:
-        head = self.read(at, 25)
-        if head[:4] != self._KEY or len(head) < 17:
+        head = self.read(at, mxf_index.HEAD)
+        lengths = mxf_index.lengths(head)
+        if lengths is None:
             return None
-        self.ended = head[8:16] == self._INDEX
-        more = head[16] & 127 if head[16] & 128 else 0
-        if more > 8 or (head[16] & 128 and not more):
-            return None
-        return 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])
+        self.ended = head[8:16] == mxf_index.PACK
+        return sum(lengths)
 
 
 class _Flv(_Parts):

@@ -19,7 +19,7 @@ _STRIDES = (188, 192, 204)  # with a clock before each packet, or with what corr
 _HEAD = 1 << 16  # bytes within which packets must begin
 _AHEAD = 8  # packets that must follow one another
 _BLOCK = 1 << 17  # bytes looked at in one go
-_PICTURES = 25  # or as many: a hole's time is that of the next look
+_WAIT = 25  # or after so many packets of libav's
 _PES = 6  # bytes that begin a piece: a code, its stream's kind, its length
 
 
@@ -43,19 +43,19 @@ class TransportHoles:
         self._streams = sorted(set(streams))
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as this object
         head = self._file.read(_HEAD)
-        begins = [(at, stride) for stride in _STRIDES if (at := _aligned(head, stride)) is not None]
+        begins = [(at, stride) for stride in _STRIDES if (at := _aligned(head, stride, 0)) is not None]
         self._at, self._stride = min(begins, default=(0, 0))
         self._pieces: dict[int, _Piece] = {}
-        self._pictures = 0
+        self._unseen = 0  # packets since the last look
 
     def close(self) -> None:
         self._file.close()
 
-    def before(self, packet: Packet) -> bool:
-        self._pictures += 1
-        if packet.pos is None or (packet.pos - self._at < _BLOCK and self._pictures < _PICTURES):
-            return False
-        self._pictures = 0
+    def before(self, packet: Packet) -> bool | None:
+        self._unseen += 1
+        if packet.pos is None or (packet.pos - self._at < _BLOCK and self._unseen < _WAIT):
+            return None
+        self._unseen = 0
         return self._look(packet.pos)
 
     def at_end(self) -> bool:
@@ -65,19 +65,12 @@ class TransportHoles:
     def _look(self, until: int) -> bool:
         found = False
         while self._stride and until - self._at >= self._stride:
-            data = os.pread(self._file.fileno(), min(until - self._at, _BLOCK) // self._stride * self._stride, self._at)
-            packets = np.frombuffer(data[: len(data) // self._stride * self._stride], np.uint8)
-            packets = packets.reshape(-1, self._stride)[:, :_PACKET]
-            if not len(packets):
+            data = os.pread(self._file.fileno(), min(until - self._at, _BLOCK), self._at)
+            packets, read = _packets(data, self._stride)
+            if not read:
                 break
-            wrong = np.flatnonzero(packets[:, 0] != _SYNC)
-            good = int(wrong[0]) if len(wrong) else len(packets)
-            found = self._add(packets[:good]) or found
-            self._at += good * self._stride
-            if good < len(packets):  # bytes that are no packet's
-                rest = data[good * self._stride :]
-                further = _aligned(rest, self._stride)
-                self._at += len(rest) if further is None else further
+            found = self._add(packets) or found
+            self._at += read
         return found
 
     def _add(self, packets: np.ndarray) -> bool:
@@ -124,9 +117,24 @@ def _stated(packets: np.ndarray, payload: np.ndarray) -> np.ndarray:
     return np.where(seen, length + _PES, 0)
 
 
-def _aligned(data: bytes, stride: int) -> int | None:
-    """Where the first packet begins that others follow, as far as that can be seen."""
-    at = data.find(_SYNC)
+def _packets(data: bytes, stride: int) -> tuple[np.ndarray, int]:
+    """The packets in a block, without what lies between them, and how many bytes of it they take."""
+    found, at = [np.zeros((0, _PACKET), np.uint8)], 0
+    while count := (len(data) - at) // stride:
+        rows = np.frombuffer(data, np.uint8, count * stride, at).reshape(count, stride)[:, :_PACKET]
+        wrong = np.flatnonzero(rows[:, 0] != _SYNC)
+        good = int(wrong[0]) if len(wrong) else count
+        found.append(rows[:good])
+        at += good * stride
+        if good < count:
+            further = _aligned(data, stride, at)
+            at = len(data) if further is None else further
+    return np.concatenate(found), at
+
+
+def _aligned(data: bytes, stride: int, at: int) -> int | None:
+    """Where the first packet from `at` on begins that others follow, as far as that can be seen."""
+    at = data.find(_SYNC, at)
     while at >= 0:
         if all(data[at + stride * n] == _SYNC for n in range(1, _AHEAD + 1) if at + stride * n < len(data)):
             return at

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
 from vtsum.video import cut
-from vtsum.video.coding import ENCODERS, Coding
+from vtsum.video.coding import ENCODERS, Coding, as_urgent_as_before
 from vtsum.video.levels import measured
 
 RATE = 48_000
@@ -57,6 +59,34 @@ def test_each_encoder_and_its_quality(tmp_path, encoder, capfd):
     assert capfd.readouterr() == ("", "")  # encoders say nothing on the terminal
     # And none keeps the machine to itself: as root, SVT-AV1 gave this process and all that it began real-time priority.
     assert {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")} == {os.SCHED_OTHER}
+
+
+def test_a_list_of_threads_that_is_cut_short_is_read_again(monkeypatch):
+    """As where a thread ends meanwhile."""
+    begun, over, listed = threading.Event(), threading.Event(), os.listdir
+
+    def urgent() -> None:
+        with contextlib.suppress(PermissionError):  # for others than root no encoder is urgent either
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        begun.set()
+        over.wait(60)
+
+    calls: list[str] = []
+
+    def short_at_first(path: str) -> list[str]:
+        calls.append(path)
+        return listed(path)[:1] if len(calls) == 1 else listed(path)
+
+    monkeypatch.setattr(os, "listdir", short_at_first)
+    thread = threading.Thread(target=urgent)
+    with as_urgent_as_before():
+        thread.start()
+        assert begun.wait(60)
+    try:
+        assert os.sched_getscheduler(thread.native_id) == os.SCHED_OTHER
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_fades_are_as_long_as_asked(tmp_path):

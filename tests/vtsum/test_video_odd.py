@@ -70,6 +70,35 @@ def test_pictures_that_the_decoder_passes_over_are_told(tmp_path):
         assert found == [pytest.approx(place, abs=0.2) for place in places]
 
 
+def test_joined_recordings_of_theora_are_whole(tmp_path):
+    """Each has heads of its own amid the pictures, and pages that are counted anew under the same stream's number."""
+    clip = numbered_clip(tmp_path / "c.mp4", 75, sound=tone(3.0, 48000, 1))
+    ffmpeg("-i", clip, "-c:v", "libtheora", "-q:v", "7", "-c:a", "libvorbis", "-ac", "2", tmp_path / "a.ogv")
+    one = (tmp_path / "a.ogv").read_bytes()
+    (tmp_path / "j.ogv").write_bytes(one * 3)
+    numbers, sampler = sampled(tmp_path / "j.ogv")
+    assert sampler.damaged == []
+    assert not any("damaged" in warning for warning in sampler.warnings)
+    assert len(numbers) == 9
+    assert numbers[3:] == numbers[:3] * 2
+    page = one.rfind(b"OggS", 0, len(one) // 2)
+    (tmp_path / "d.ogv").write_bytes(one + one[:page] + one[one.find(b"OggS", page + 4) :] + one)
+    assert all(3.0 <= start < end <= 6.0 for start, end in sampled(tmp_path / "d.ogv")[1].damaged)
+    assert sampled(tmp_path / "d.ogv")[1].damaged
+
+
+def test_pictures_that_become_many_times_as_large_are_whole(tmp_path):
+    clip = numbered_clip(tmp_path / "c.mp4", 50)
+    small, large = tmp_path / "s.h264", tmp_path / "l.h264"
+    ffmpeg("-i", clip, "-vf", "scale=320:180", "-c:v", "libx264", "-preset", "ultrafast", small)
+    ffmpeg("-i", clip, "-vf", "scale=2560:1440", "-c:v", "libx264", "-preset", "ultrafast", large)
+    (tmp_path / "j.h264").write_bytes(small.read_bytes() + large.read_bytes())
+    numbers, sampler = sampled(tmp_path / "j.h264")
+    assert sampler.damaged == []
+    assert not any("damaged" in warning for warning in sampler.warnings)
+    assert numbers[2:] == numbers[:2]
+
+
 def test_sound_whose_channels_have_an_order_of_their_own(tmp_path):
     """As a MOV of eight: in a process of its own, which PyAV ends where it reads such an order."""
     path = tmp_path / "a.mov"

@@ -43,6 +43,8 @@ ENCODERS = {
     "libsvtav1": _Kind(63, 35, tuple(map(str, range(14))), "8", None, {}, {"svtav1-params": "pred-struct=1"}),
 }
 
+_LISTINGS = 10  # of a process's threads, at most
+
 
 @contextlib.contextmanager
 def as_urgent_as_before() -> Iterator[None]:
@@ -55,10 +57,16 @@ def as_urgent_as_before() -> Iterator[None]:
     try:
         yield
     finally:
-        for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError):  # it has ended
-                if os.sched_getscheduler(int(thread)) == os.SCHED_FIFO != policy:
-                    os.sched_setscheduler(int(thread), policy, priority)
+        seen: set[str] | None = None
+        for _ in range(_LISTINGS):
+            threads = set(os.listdir("/proc/self/task"))
+            for thread in threads:
+                with contextlib.suppress(OSError):  # it has ended
+                    if os.sched_getscheduler(int(thread)) == os.SCHED_FIFO != policy:
+                        os.sched_setscheduler(int(thread), policy, priority)
+            if threads == seen:
+                break
+            seen = threads  # Linux ends the list at a thread that ends meanwhile, as one of the encoder's before
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from vtsum.shown import one_line, reason
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.entry_points import stands_alone
 from vtsum.video.kept import kept_sound
+from vtsum.video.packets import MOST_HELD
 from vtsum.video.picture import Pictures, display_size, save_jpeg, turn_of
-from vtsum.video.source import MOST_HELD, PacketReader, choose_audio, choose_video, discard_others, open_container, show
+from vtsum.video.source import PacketReader, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import time_base
 from vtsum.video.writer import CutResult, CutShot
 

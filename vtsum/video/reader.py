@@ -21,9 +21,9 @@ from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins
 from vtsum.video.ending import ends_early, left_unread
 from vtsum.video.formats import BARE
+from vtsum.video.packets import MOST_HELD
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import (
-    MOST_HELD,
     PacketDecoder,
     choose_audio,
     choose_video,

@@ -36,6 +36,7 @@ from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_motion_jpeg, 
 from vtsum.video.matroska import excessive_tags
 from vtsum.video.opening import OPEN_TIMEOUT, EndlessError, crowded, excessive_tables, within
 from vtsum.video.owed import Owed, side_by_side
+from vtsum.video.packets import is_repeated_head, mend_start
 from vtsum.video.units import excessive_units, parted_by_start_codes, too_many_units
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
@@ -46,7 +47,6 @@ _LOOKED_AT = 1 << 20  # bytes
 _USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # of 1 to 8 channels, as libav has them
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
-MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
 _HELD = "has_b_frames"  # libav's name for how many pictures are held back
 _MOST_HELD_BACK = 15  # that H.264's decoder can be told to: with the one it decodes as many as it keeps
 _DELIMITER = b"\x09\xf0"  # of H.264: a unit that says no more than where a picture begins (ITU-T H.264, 7.3.2.4)
@@ -190,7 +190,7 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
         size = f"{stream.codec_context.width}x{stream.codec_context.height}"
         raise VTSumError(f"{function}: {name}: pictures must be at most {MAX_PIXELS} pixels, got {size}")
     context = stream.codec_context
-    context.options = {"max_pixels": str(min(MAX_PIXELS, max(2_200_000, 4 * _pixels(stream))))}
+    context.options = {"max_pixels": str(MAX_PIXELS)}  # later ones may be larger: recordings that were joined
     _set_threads(stream)
     return stream
 
@@ -307,14 +307,16 @@ class PacketReader:
     def __iter__(self) -> Iterator[Packet]:
         in_a_row = 0
         begun: set[int] = set()
-        is_avi = "avi" in self._container.format.name
+        form = self._container.format.name
         while True:
             try:
                 for packet in self._container.demux(self._streams):
                     in_a_row = 0
-                    if is_avi and packet.stream_index not in begun:
+                    if "avi" in form and packet.stream_index not in begun:
                         begun.add(packet.stream_index)
-                        _mend_start(packet)
+                        mend_start(packet)
+                    if form == "ogg" and is_repeated_head(packet):
+                        continue
                     if packet.size or packet.dts is not None:
                         yield packet
                 return
@@ -326,14 +328,6 @@ class PacketReader:
                 in_a_row += 1
                 if in_a_row >= MAX_READ_ERRORS:
                     return
-
-
-def _mend_start(packet: Packet) -> None:
-    """Of an AVI whose pictures begin late libav says that the first one is decoded at 0."""
-    pts, dts = packet.pts, packet.dts
-    rate = packet.stream.average_rate if isinstance(packet.stream, VideoStream) else None
-    if rate and pts is not None and dts is not None and (pts - dts) * packet.time_base * rate > MOST_HELD:
-        packet.dts = pts
 
 
 class PacketDecoder:

@@ -170,12 +170,13 @@ class _Ogg(_Parts):
         if len(page) < length or checksum(bare) != stated:
             return None
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
-        if page[5] & 2:
+        if page[5] & 2:  # also of a recording that was joined to one of the same number
             self._open.add(stream)
+            self._next.pop(stream, None)
         if page[5] & 4:
             self._open.discard(stream)
         self.ended = not self._open
-        missing = self._next.get(stream, number) != number and not page[5] & 2
+        missing = self._next.get(stream, number) != number
         if any(page[6:14]):  # not of a header
             self._next[stream] = number + 1
         return None if missing else length
